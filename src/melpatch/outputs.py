@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from melpatch.errors import ConfigError
@@ -51,7 +51,12 @@ def check_output(
 
 
 def check_output_folder(
-    out: Path, inputs: Iterable[str | Path], *, flag: str = "--out", alone: bool = False
+    out: Path,
+    inputs: Iterable[str | Path],
+    *,
+    flag: str = "--out",
+    alone: bool = False,
+    own: Collection[str] = (),
 ) -> None:
     """Raise ConfigError if a command may not write into a folder.
 
@@ -60,6 +65,7 @@ def check_output_folder(
         inputs: folders and files that are read.
         flag: the flag that names the folder.
         alone: whether nothing else may lie in a folder that the command did not make.
+        own: names that may lie there all the same.
     """
     if not os.path.lexists(out):
         return
@@ -67,7 +73,8 @@ def check_output_folder(
         raise ConfigError(f"{flag} {out}: is an input; give another folder")
     if not out.is_dir():
         raise ConfigError(f"{flag} {out}: is a file; give the name of a folder")
-    others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    others = sorted(names.difference(own))
     if alone and others:
         raise ConfigError(
             f"{flag} {out}: holds {others[0]}, which is not of this command; give another {flag}"

@@ -10,7 +10,8 @@ from journeys.three_sounds import melpatch, settings, wave, write_corpus, write_
 import melpatch as package
 from melpatch import cli
 from melpatch.errors import CheckpointError, ConfigError
-from melpatch.inference.fitted import FILE, fit, read_fitted, write_fitted
+from melpatch.inference.components import fit
+from melpatch.inference.fitted import FILE, fitted_of_run, hash_of_weights, write_fitted
 from melpatch.nn.pooling import Pooling
 
 ROWS = Pooling.parse("rows+mean+std")
@@ -113,7 +114,7 @@ def test_a_recording_of_any_length_has_the_mapped_vector(run, seconds):
     long = model.embed(sound(seconds), RATE, pooling="rows+mean+std")
     short = model.embed(sound(seconds), RATE, pooling="fitted")
     assert short.shape == (4,)
-    expected = finished(read_fitted(run), long)
+    expected = finished(fitted_of_run(run), long)
     np.testing.assert_allclose(short, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -124,7 +125,7 @@ def test_the_command_learns_from_training_clips_only(run):
     paths = [sounds / line.split(",")[0] for line in lines if line.split(",")[2] == "train"]
     vectors = np.stack([model.embed(path, pooling="rows+mean+std") for path in paths])
     expected = fit(vectors, ROWS, 4, whiten=True)
-    np.testing.assert_allclose(read_fitted(run).mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(fitted_of_run(run).mean, expected.mean, atol=1e-5)
 
 
 def test_tables_and_protocols_take_it(run, tmp_path):
@@ -171,7 +172,8 @@ def test_a_run_without_one_says_how_to_get_it(tmp_path):
 def test_other_weights_are_refused(tmp_path):
     run = write_run(tmp_path / "run", settings())
     dim = len(package.load(run).embed(sound(), RATE, pooling="rows+mean+std"))
-    write_fitted(run, fit(made_up(numbers=dim), ROWS, 3, whiten=True))
+    fitted = fit(made_up(numbers=dim), ROWS, 3, whiten=True)
+    write_fitted(run, fitted, hash_of_weights(run))
     weights = run / "model.safetensors"
     model = package.load(run)
     weights.write_bytes(weights.read_bytes() + b" ")
@@ -190,6 +192,7 @@ def test_a_damaged_one_costs_nothing_else(tmp_path):
 
 def test_vectors_of_another_length_are_refused(tmp_path):
     run = write_run(tmp_path / "run", settings())
-    write_fitted(run, fit(made_up(numbers=7), ROWS, 3, whiten=True))
+    fitted = fit(made_up(numbers=7), ROWS, 3, whiten=True)
+    write_fitted(run, fitted, hash_of_weights(run))
     with pytest.raises(ConfigError, match="is for vectors of 7 numbers"):
         package.load(run).embed(sound(), RATE, pooling="fitted")

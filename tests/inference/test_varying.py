@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from melpatch.evaluation.linear import fit_linear
 from melpatch.evaluation.probe import ProbeInputs
 from melpatch.evaluation.standardise import Standardiser
-from melpatch.inference.fitted import fit
+from melpatch.inference.components import fit
 from melpatch.inference.varying import varies
 from melpatch.nn.pooling import Pooling
 from melpatch.protocols.knn import neighbour_shares

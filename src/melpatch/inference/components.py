@@ -3,9 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from melpatch.config import check
+from melpatch.counted import counted
+from melpatch.inference.fitted import FittedPooling, fitted_pooling
 from melpatch.inference.varying import varies
+from melpatch.nn.pooling import Pooling
 
 RIDGE = 1.0
 """What whitening adds to the variance of a component, in mean variances of a component."""
@@ -79,3 +84,46 @@ class Components(NamedTuple):
         variance = self.variance[:rank] + ridge * self.mean_variance
         whitened: np.ndarray = self.axes[:, :rank] / np.sqrt(variance)
         return whitened
+
+    def pooling(
+        self, pooling: Pooling, axes: Float[np.ndarray, "number component"]
+    ) -> FittedPooling:
+        """Return the pooling of the vectors, followed by their map onto some axes."""
+        return fitted_pooling(
+            pooling,
+            torch.from_numpy(self.mean).float(),
+            torch.from_numpy(np.ascontiguousarray(axes)).float(),
+        )
+
+
+def fit(
+    vectors: Float[np.ndarray, "clip number"],
+    pooling: Pooling,
+    dim: int,
+    *,
+    whiten: bool,
+    ridge: float = RIDGE,
+) -> FittedPooling:
+    """Return the pooling whose vectors are the principal components of standardised ones.
+
+    Args:
+        vectors: pooled vectors of unlabelled clips.
+        pooling: how they were pooled.
+        dim: components to keep.
+        whiten: whether each component is divided by its deviation.
+        ridge: see :meth:`Components.whitened`.
+
+    Raises:
+        ConfigError: there are fewer independent vectors, or numbers in each, than components.
+    """
+    most = min(len(vectors) - 1, vectors.shape[1])
+    given = f"{counted(len(vectors), 'clip')} and vectors of {counted(vectors.shape[1], 'number')}"
+    allowed = f"1 to {most}, with {given}"
+    check(1 <= dim <= most, "dim", dim, allowed)
+    components = Components.of(vectors, dim)
+    axes = components.axes
+    if whiten:
+        rank = components.rank
+        check(dim <= rank, "dim", dim, f"1 to {rank}: the clips vary no further")
+        axes = components.whitened(ridge)
+    return components.pooling(pooling, axes)

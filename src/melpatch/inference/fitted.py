@@ -11,17 +11,13 @@ import hashlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
 from melpatch.checkpoint import load_weights, save_weights
-from melpatch.config import check
-from melpatch.counted import counted
 from melpatch.errors import CheckpointError, ConfigError, SettingError
-from melpatch.inference.components import RIDGE, Components
 from melpatch.nn.pooling import Pooling
 
 FITTED = "fitted"
@@ -84,71 +80,48 @@ def fitted_pooling(
     return FittedPooling(**own, mean=mean, axes=axes, digest=digest.hexdigest())
 
 
-def fit(
-    vectors: Float[np.ndarray, "clip number"],
-    pooling: Pooling,
-    dim: int,
-    *,
-    whiten: bool,
-    ridge: float = RIDGE,
-) -> FittedPooling:
-    """Return the pooling whose vectors are the principal components of standardised ones.
-
-    Args:
-        vectors: pooled vectors of unlabelled clips.
-        pooling: how they were pooled.
-        dim: components to keep.
-        whiten: whether each component is divided by its deviation.
-        ridge: see :meth:`melpatch.inference.components.Components.whitened`.
-
-    Raises:
-        ConfigError: there are fewer independent vectors, or numbers in each, than components.
-    """
-    most = min(len(vectors) - 1, vectors.shape[1])
-    given = f"{counted(len(vectors), 'clip')} and vectors of {counted(vectors.shape[1], 'number')}"
-    allowed = f"1 to {most}, with {given}"
-    check(1 <= dim <= most, "dim", dim, allowed)
-    components = Components.of(vectors, dim)
-    axes = components.axes
-    if whiten:
-        rank = components.rank
-        check(dim <= rank, "dim", dim, f"1 to {rank}: the clips vary no further")
-        axes = components.whitened(ridge)
-    return fitted_pooling(
-        pooling,
-        torch.from_numpy(components.mean).float(),
-        torch.from_numpy(np.ascontiguousarray(axes)).float(),
-    )
-
-
-def write_fitted(folder: Path, pooling: FittedPooling) -> None:
-    """Write a fitted pooling into the folder of the run whose vectors it is of."""
-    about = {"pooling": str(pooling.pooled), "weights": hash_of_weights(folder)}
+def write_fitted(folder: Path, pooling: FittedPooling, weights: str) -> None:
+    """Write a fitted pooling into a folder, with a hash of the weights whose vectors it is of."""
+    about = {"pooling": str(pooling.pooled), "weights": weights}
     save_weights(folder / FILE, {"mean": pooling.mean, "axes": pooling.axes}, about)
 
 
-def read_fitted(folder: Path) -> FittedPooling:
+def fitted_of_run(run: Path) -> FittedPooling:
     """Return the fitted pooling of a run.
 
     Raises:
         CheckpointError: the file is damaged, or was fitted on other weights.
         ConfigError: there is none.
     """
-    path = folder / FILE
-    if not path.exists():
+    if not (run / FILE).exists():
         raise ConfigError(
-            f"pooling = {FITTED!r}: {folder} has none; fit it with "
-            f"melpatch fit-embedding {folder} --data ..."
+            f"pooling = {FITTED!r}: {run} has none; fit it with "
+            f"melpatch fit-embedding {run} --data ..."
         )
+    return read_fitted(run, hash_of_weights(run), _AGAIN)
+
+
+def read_fitted(folder: Path, weights: str, remedy: str) -> FittedPooling:
+    """Return the fitted pooling that is kept in a folder.
+
+    Args:
+        folder: the folder.
+        weights: hash of the weights whose vectors it is to be of.
+        remedy: what to do about one that cannot be used.
+
+    Raises:
+        CheckpointError: the file is damaged, or was fitted on other weights.
+    """
+    path = folder / FILE
     state = load_weights(path)
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}
-    if about.get("weights") != hash_of_weights(folder):
-        raise CheckpointError(f"{path}: was fitted on other weights than the run's; {_AGAIN}")
+    if about.get("weights") != weights:
+        raise CheckpointError(f"{path}: was fitted on other weights than the run's; {remedy}")
     mean = state.get("mean", torch.empty(0)).float()
     axes = state.get("axes", torch.empty(0)).float()
     if mean.ndim != 1 or axes.ndim != 2 or len(mean) != len(axes):
-        raise CheckpointError(f"{path}: holds no mean with its axes; {_AGAIN}")
+        raise CheckpointError(f"{path}: holds no mean with its axes; {remedy}")
     return fitted_pooling(Pooling.parse(about.get("pooling")), mean, axes)
 
 

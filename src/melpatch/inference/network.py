@@ -15,7 +15,7 @@ from melpatch.default_dtype import float32_by_default
 from melpatch.distributed import on_rank_zero
 from melpatch.errors import ConfigError
 from melpatch.inference.fastest import Measured, measure
-from melpatch.inference.fitted import FITTED, read_fitted
+from melpatch.inference.fitted import FITTED, FittedPooling, fitted_of_run
 from melpatch.nn.packed import pack
 from melpatch.nn.pooling import DEFAULT_POOLING, Pooler, Pooling, pool
 from melpatch.nn.summaries import step_summaries, summarise
@@ -48,6 +48,10 @@ class Network:
         precision: arithmetic.
         folder: the run whose weights it has, which may hold a fitted pooling; None for weights of
             no run.
+
+    Attributes:
+        fitted: a fitted pooling that stands for the run's, such as that of an index; None for the
+            run's own.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Network:
     ) -> None:
         self.objective = objective.eval().to(device)
         self.folder = folder
+        self.fitted: FittedPooling | None = None
         self.precision = resolve_precision(precision, device)
         if self.precision in ("bf16-mixed", "fastest") and device.type == "cpu":
             pack(objective.export_encoder())
@@ -150,9 +155,11 @@ class Network:
 
     def _fitted(self, layer: int | None) -> Pooling:
         check(layer is None, "layer", layer, f"None beside pooling = '{FITTED}'")
+        if self.fitted is not None:
+            return self.fitted
         if self.folder is None:
             raise ConfigError(f"pooling = {FITTED!r}: these are weights of no run")
-        return read_fitted(self.folder)
+        return fitted_of_run(self.folder)
 
     @float32_by_default()
     @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Make an index of recordings, or add the new ones to it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -28,10 +28,11 @@ from melpatch.progress import notice
 from melpatch.search.index import Index, segment_folders
 from melpatch.search.query import task_of
 from melpatch.search.segment import Identity, Recording, write_segment
+from melpatch.search.short_vectors import FEWEST, fit_short_vectors, open_short_vectors
 from melpatch.weight_files import is_weights
 
 UNFITTED = "mean+std"
-"""The pooling of an index where the run has neither a fitted one nor a classifier's own."""
+"""The pooling of an index of too few windows to fit short vectors to."""
 
 
 def add_recordings(
@@ -57,19 +58,28 @@ def add_recordings(
     """
     model = load(config.run, precision=config.precision, trust_code=config.trust_code)
     begun = _is_begun(config.out)
-    check_output_folder(config.out, [config.run, *config.recordings], alone=not begun)
+    check_output_folder(config.out, [config.run, *config.recordings], alone=not begun, own=(FILE,))
+    malformed: list[Rejected] = []
+    recordings = _recordings(config, malformed)
     index = Index(config.out) if segment_folders(config.out) else None
+    weights = hash_of_run(config.run, model, with_calibration=False)
     if index is not None:
+        # First, since vectors of another encoder have another pooling, too.
+        require_same(index, replace(index.identity, run=run_text(config.run), model=weights))
         window = index.identity.window if window is None else window
         hop = index.identity.hop if hop is None else hop
         if pooling is None:
             pooling, layer = index.identity.spelling, index.identity.layer
     window = model.seconds if window is None else window
     hop = window if hop is None else hop
-    pooling = pooling or default_pooling(config.run, model)
+    if begun:
+        open_short_vectors(config.out, model, weights)
+    elif pooling is None and layer is None and _own_pooling(config.run, model) is None:
+        _fit_short_vectors(config, model, recordings, weights, window)
+    pooling = pooling or default_pooling(config.run, model, layer)
     identity = Identity(
         run=run_text(config.run),
-        model=hash_of_run(config.run, model, with_calibration=False),
+        model=weights,
         pooling=str(model.network.resolve_pooling(pooling, layer)),
         spelling=pooling,
         layer=layer,
@@ -79,13 +89,26 @@ def add_recordings(
     )
     if index is not None:
         require_same(index, identity)
-    malformed: list[Rejected] = []
-    clips = _new_clips(config, index, malformed)
+    clips = _new_clips(recordings, index)
     if not clips:
         notice(f"{config.out}: has all of these recordings already")
         return
     scale = None if index is None else index.scale
     write_output(_job(config, model, identity, clips, malformed, scale))
+
+
+def _fit_short_vectors(
+    config: RecordingsConfig, model: Model, recordings: Sequence[Clip], weights: str, window: float
+) -> None:
+    fit_short_vectors(
+        config.out,
+        model,
+        recordings,
+        weights=weights,
+        window=window,
+        batch_size=_batch_size(config, model),
+        workers=_workers(config, model),
+    )
 
 
 def _job(
@@ -112,23 +135,37 @@ def _job(
         task=task_of(model, identity, salvage=config.salvage),
         about=about | asdict(identity),
         keep=config.salvage,
-        batch_size=config.batch_size or model.default_batch_size,
-        workers=model.default_workers if config.workers is None else config.workers,
+        batch_size=_batch_size(config, model),
+        workers=_workers(config, model),
         resume=config.resume or distributed.restarted(),
     )
 
 
-def default_pooling(run: Path, model: Model) -> str:
-    """Return the pooling of a new index: fitted if the run has it, or a classifier's own."""
+def default_pooling(run: Path, model: Model, layer: int | None) -> str:
+    """Return the pooling of a new index: a fitted one, a classifier's own, or :data:`UNFITTED`."""
+    if layer is None:
+        own = FITTED if model.network.fitted is not None else _own_pooling(run, model)
+        if own is not None:
+            return own
+        notice(f"vectors of fewer than {FEWEST} windows are pooled by {UNFITTED}")
+    return UNFITTED
+
+
+def _own_pooling(run: Path, model: Model) -> str | None:
+    """Return the pooling that a run brings: fitted, or a classifier's; None if it has none."""
     if (run / FILE).exists():
         return FITTED
     if isinstance(model.objective, Classify):
         return model.default_pooling
-    notice(
-        f"vectors are pooled by {UNFITTED}; melpatch fit-embedding {run} --data ... makes shorter "
-        "ones that search better"
-    )
-    return UNFITTED
+    return None
+
+
+def _batch_size(config: RecordingsConfig, model: Model) -> int:
+    return config.batch_size or model.default_batch_size
+
+
+def _workers(config: RecordingsConfig, model: Model) -> int:
+    return model.default_workers if config.workers is None else config.workers
 
 
 def run_text(run: Path) -> str:
@@ -154,10 +191,8 @@ def require_same(index: Index, identity: Identity) -> None:
         )
 
 
-def _new_clips(
-    config: RecordingsConfig, index: Index | None, malformed: list[Rejected]
-) -> list[Clip]:
-    """Return the recordings that an index lacks, or has as they were before their files changed."""
+def _recordings(config: RecordingsConfig, malformed: list[Rejected]) -> list[Clip]:
+    """Return the recordings to index; none of them is packed in another file."""
     clips = list_recordings(config.recordings, malformed)
     packed = next((clip for clip in clips if clip.size), None)
     if packed is not None:
@@ -165,6 +200,11 @@ def _new_clips(
             f"{packed.location}: is packed in another file; an index takes sound files, so that "
             "they can be listened to"
         )
+    return clips
+
+
+def _new_clips(clips: Sequence[Clip], index: Index | None) -> list[Clip]:
+    """Return the recordings that an index lacks, or has as they were before their files changed."""
     known = {} if index is None else index.known()
     new = [clip for clip in clips if known.get(_recording(clip).stretch) != _recording(clip)]
     changed = sum(_recording(clip).stretch in known for clip in new)
@@ -199,17 +239,23 @@ def model_of(index: Index, *, run: Path | None = None, trust_code: bool = False)
         trust_code: whether the run may name code outside melpatch.
 
     Raises:
-        ConfigError: it is gone, or has other weights now.
+        CheckpointError: the short vectors of the index are damaged.
+        ConfigError: it is gone, or has other weights or another fit-embedding now.
     """
     own = index.identity
     place = Path(own.run) if run is None else run
     if not is_weights(str(place)) and not place.exists():
         raise ConfigError(f"{place}: the run of {index.folder} is gone; say where with --run")
     model = load(place, precision="32-true", trust_code=trust_code)
+    weights = hash_of_run(place, model, with_calibration=False)
+    allowed = f"the run that made {index.folder}; its weights or settings have changed"
+    check(weights == own.model, "run", str(place), allowed)
+    open_short_vectors(index.folder, model, weights)
+    allowed = f"the run that made {index.folder}; melpatch fit-embedding was run again since"
     check(
-        hash_of_run(place, model, with_calibration=False) == own.model,
+        str(model.network.resolve_pooling(own.spelling, own.layer)) == own.pooling,
         "run",
         str(place),
-        f"the run that made {index.folder}; its weights or settings have changed",
+        allowed,
     )
     return model

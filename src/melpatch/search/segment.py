@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from melpatch.config import from_dict
+from melpatch.inference.fitted import FITTED
 from melpatch.inference.tables import Chunks
 from melpatch.inference.varying import varies
 from melpatch.opening import LOG_BYTES, read_json, reading
@@ -153,7 +154,8 @@ def write_segment(
     """
     folder.mkdir()
     if scale is None:
-        scale = _learn_scale(chunks)
+        # Fitted vectors have their scale; divided by deviations again, small components would grow.
+        scale = _learn_scale(chunks, standardise=identity.spelling != FITTED)
     offsets = np.array([recording.start for recording in recordings])
     count = sum(len(chunk) for chunk in chunks())
     vectors = np.lib.format.open_memmap(
@@ -181,8 +183,10 @@ def write_segment(
     (folder / _ABOUT).write_text(json.dumps(asdict(identity), indent=1), encoding="utf-8")
 
 
-def _learn_scale(chunks: Chunks) -> Float[np.ndarray, "mean_and_deviation dim"]:
-    """Return the mean and the deviation of each number of the vectors."""
+def _learn_scale(
+    chunks: Chunks, *, standardise: bool
+) -> Float[np.ndarray, "mean_and_deviation dim"]:
+    """Return the mean and the deviation of each number of the vectors; unless asked, ones for it."""
     count = 0
     total, squares = np.zeros(()), np.zeros(())
     for chunk in chunks():
@@ -193,5 +197,5 @@ def _learn_scale(chunks: Chunks) -> Float[np.ndarray, "mean_and_deviation dim"]:
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     # A number that never varies says nothing: it is left as it is, not divided by nothing.
-    deviation[~varies(mean, deviation)] = 1.0
+    deviation[~(standardise & varies(mean, deviation))] = 1.0
     return np.stack([mean, deviation]).astype(np.float32)

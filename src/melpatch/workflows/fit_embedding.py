@@ -13,8 +13,8 @@ from melpatch.counted import counted
 from melpatch.data.corpus import Corpus
 from melpatch.errors import ConfigError
 from melpatch.evaluation.frozen_features import FrozenFeatures
-from melpatch.inference.components import RIDGE
-from melpatch.inference.fitted import FILE, FITTED, FittedPooling, fit, write_fitted
+from melpatch.inference.components import RIDGE, fit
+from melpatch.inference.fitted import FILE, FITTED, FittedPooling, hash_of_weights, write_fitted
 from melpatch.inference.model import load
 from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.only_writer import only_writer
@@ -91,7 +91,7 @@ def fit_embedding(config: FitEmbeddingConfig) -> FittedPooling:
         fitted = fit(
             np.asarray(vectors), pooling, config.dim, whiten=config.whiten, ridge=config.ridge
         )
-        write_fitted(config.run, fitted)
+        write_fitted(config.run, fitted, hash_of_weights(config.run))
     notice(
         f"{path}: {pooling} with {counted(vectors.shape[1], 'number')}, fitted on "
         f"{counted(len(vectors), 'clip')} to {fitted.dim}; use it with "
