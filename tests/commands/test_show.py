@@ -114,6 +114,26 @@ def test_a_table_of_others_and_pictures_of_a_table_are_refused(run, tmp_path, ca
     assert "--curve is for a run" in capsys.readouterr().err
 
 
+def test_an_index_is_shown_by_what_made_it_and_what_it_holds(tmp_path, capsys):
+    pretrained, sounds, index = tmp_path / "p", tmp_path / "sounds", tmp_path / "index"
+    write_run(pretrained, settings())
+    write_sound(sounds / "a.wav", seconds=2.5)
+    write_sound(sounds / "b.wav", "high", seconds=1)
+    melpatch("index", pretrained, sounds, "--window", 1, "--hop", 0.5, "--out", index)
+    write_sound(sounds / "b.wav", "noise", seconds=2)
+    melpatch("index", pretrained, sounds, "--out", index)
+    capsys.readouterr()
+    melpatch("show", index, "--json")
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["run"], facts["pooling"]) == (str(pretrained), "mean+std")
+    assert (facts["window"], facts["hop"], facts["layer"]) == (1, 0.5, None)
+    assert (facts["recordings"], facts["windows"], facts["segments"]) == (2, 7, 2)
+    assert facts["hours"] == pytest.approx(4.5 / 3600, abs=6e-4)
+    assert (facts["silent windows"], facts["labels"]) == (0, False)
+    assert main(["show", str(index), "--curve", str(tmp_path / "c.png")]) == 2
+    assert "--curve is for a run, and" in capsys.readouterr().err
+
+
 def test_curves_are_drawn_if_asked(run, tmp_path, capsys):
     melpatch("show", run, "--curve", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

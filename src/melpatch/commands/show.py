@@ -1,4 +1,4 @@
-"""Show a run's settings and metrics, what it makes of a recording, or what a table holds."""
+"""Show a run's settings and metrics, what it makes of a recording, or what a table or an index holds."""
 
 import json
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ from melpatch.outputs import check_output
 from melpatch.plots.base import is_own_picture
 from melpatch.plots.curve import curve
 from melpatch.progress import console, notice, show_json
+from melpatch.search.index import facts_of_index, segment_folders
 from melpatch.training.config import RunConfig, read_settings
 from melpatch.training.foreign import read_source
 from melpatch.training.start import load_run
@@ -36,7 +37,7 @@ class Config:
     """Which run to show, and what of it to draw."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder, a model of other code, or a table that embed or predict wrote."""
+    """Run folder, a model of other code, a table that embed or predict wrote, or an index."""
     json: bool = False
     """Print JSON for scripts."""
     curve: Path | None = None
@@ -64,9 +65,9 @@ class Config:
 def run(config: Config) -> None:
     """Print a run's settings and latest metrics; draw its curves and a recording on request.
 
-    Of a table of vectors or probabilities, print what it is of.
+    Of a table of vectors or probabilities, and of an index, print what it is of.
     """
-    about = _facts_of_table(config)
+    about = _facts_of_index(config) or _facts_of_table(config)
     if about is not None:
         _print(config, about)
         return
@@ -84,6 +85,24 @@ def run(config: Config) -> None:
         _draw_sound(config.run, config.sound, config.pictures)
 
 
+def _facts_of_index(config: Config) -> dict[str, Any] | None:
+    """Return the facts about an index; None if it is something else.
+
+    Raises:
+        ConfigError: an index is to be drawn.
+    """
+    if not segment_folders(config.run):
+        return None
+    _draw_nothing_of(config, "an index")
+    return facts_of_index(config.run)
+
+
+def _draw_nothing_of(config: Config, kind: str) -> None:
+    for name in ("curve", "sound"):
+        if getattr(config, name) is not None:
+            raise ConfigError(f"--{name} is for a run, and {config.run} is {kind}; leave it out")
+
+
 def _facts_of_table(config: Config) -> dict[str, Any] | None:
     """Return the facts about a table; None if it is a run, or weights.
 
@@ -97,9 +116,7 @@ def _facts_of_table(config: Config) -> dict[str, Any] | None:
     about = read_about(path)
     if about is None and path.suffix.lower() not in TABLE_ENDINGS:
         return None
-    for name in ("curve", "sound"):
-        if getattr(config, name) is not None:
-            raise ConfigError(f"--{name} is for a run, and {path} is a table; leave it out")
+    _draw_nothing_of(config, "a table")
     if about is None:
         raise DataError(
             f"{path}: does not tell what it holds; only tables of embed and predict do, with "

@@ -1,8 +1,10 @@
 """An index of a collection: all its segments as one table of vectors with places."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -228,6 +230,31 @@ class Index:
         shared = np.minimum(places["end"], end) - np.maximum(places["start"], start)
         together = np.maximum(places["end"], end) - np.minimum(places["start"], start)
         return int(own[np.argmax(shared / together)])
+
+
+def facts_of_index(folder: Path) -> dict[str, Any]:
+    """Return what an index holds and what made its vectors, as plain values.
+
+    Raises:
+        CheckpointError: it is damaged.
+        ConfigError: there is none.
+    """
+    index = Index(folder)
+    rows = index.rows[index.latest]
+    # The rows of a recording follow each other, and its windows reach from its start to its end.
+    first = np.flatnonzero(np.diff(rows["recording"], prepend=-1))
+    last = np.append(first[1:], len(rows)) - 1
+    seconds = float((rows["end"][last] - rows["start"][first]).sum())
+    return {
+        **asdict(index.identity),
+        "recordings": len(first),
+        "hours": round(seconds / 3600, 3),
+        "windows": len(rows),
+        "silent windows": int(rows["silent"].sum()),
+        "numbers": index.dim,
+        "segments": len(index.segments),
+        "labels": (folder / LABELS).exists(),
+    }
 
 
 def overlap(rows: np.ndarray, start: float, end: float) -> Float[np.ndarray, " row"]:
