@@ -341,9 +341,42 @@ def test_a_run_that_is_gone_is_trained_again_for_the_scores_it_lacks(
     capsys.readouterr()
     melpatch(*asked, *few, "linear", "--only", "masked")
     assert [words[0] for words in commands[2].ran] == ["pretrain", "evaluate", "evaluate"]
-    assert f"{tmp_path / 'runs'}: 1 run with missing scores not there; trained again" in (
-        capsys.readouterr().err
+    assert "is gone, and trained again for scores that it lacks" in capsys.readouterr().err
+
+
+def test_nothing_is_lost_where_a_run_that_is_gone_cannot_be_trained_again(
+    asked, tmp_path, commands, monkeypatch, capsys
+):
+    real, few = Here.melpatch, ("--out", tmp_path, "--seeds", "0", "--only", "masked")
+    melpatch(*asked, *few, "--protocol", "knn")
+    shutil.rmtree(tmp_path / "runs")
+
+    def failing(self, words, log):
+        # While it is trained, the table still has what is known.
+        assert "| masked | 2 steps |" in (tmp_path / "table.md").read_text()
+        raise MelpatchError(f"no luck with {words[0]}")
+
+    monkeypatch.setattr(Here, "melpatch", failing)
+    fails(*asked, *few, "--protocol", "knn", "linear")
+    told = (tmp_path / "table.md").read_text()
+    assert "is gone, and cannot be trained again: no luck with pretrain" in told
+    assert not [line for line in lines(tmp_path) if "task" not in line and "error" in line]
+    monkeypatch.setattr(Here, "melpatch", real)
+    melpatch(*asked, *few, "--protocol", "knn")
+    assert not commands[-1].ran
+    assert len(rows(tmp_path)) == 2
+
+
+def test_two_names_of_one_method_that_are_gone_are_trained_again(here, asked, tmp_path, commands):
+    spec = tmp_path / "twice.toml"
+    spec.write_text(
+        SPEC.replace('name = "masked"\nrecipe = "maskspec"', 'name = "again"\ntrained = false')
     )
+    words = (asked[0], spec, *asked[2:], "--out", tmp_path / "out", "--seeds", "0", "--protocol")
+    melpatch(*words, "knn")
+    shutil.rmtree(tmp_path / "out" / "runs")
+    melpatch(*words, "linear")
+    assert {row["method"] for row in rows(tmp_path / "out")} == {"random", "again"}
 
 
 def test_a_dry_run_shows_commands_that_can_be_read(asked, tmp_path, monkeypatch, capsys):

@@ -646,7 +646,11 @@ def test_a_protocol_of_ones_own_works_the_same(corpus, encoder, tmp_path, capsys
         (("nope",), (), "unknown protocol 'nope'; "),
         (("knn",), ("k",), "set = 'k'; allowed: NAME=VALUE, such as k=20"),
         (("knn",), ("k=1", "k=2"), r"set = \['k=1', 'k=2'\]; allowed: each setting once"),
-        (("knn",), ("C=1",), "set = 'C'; allowed: the settings of knn, which are components, k, pooling"),
+        (
+            ("knn",),
+            ("C=1",),
+            "set = 'C'; allowed: the settings of knn, which are components, k, pooling",
+        ),
         (
             ("knn", "linear"),
             ("D=1",),

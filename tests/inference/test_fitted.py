@@ -173,7 +173,7 @@ def test_other_weights_are_refused(tmp_path):
     run = write_run(tmp_path / "run", settings())
     dim = len(package.load(run).embed(sound(), RATE, pooling="rows+mean+std"))
     fitted = fit(made_up(numbers=dim), ROWS, 3, whiten=True)
-    write_fitted(run, fitted, hash_of_weights(run))
+    write_fitted(run / FILE, fitted, hash_of_weights(run))
     weights = run / "model.safetensors"
     model = package.load(run)
     weights.write_bytes(weights.read_bytes() + b" ")
@@ -193,6 +193,6 @@ def test_a_damaged_one_costs_nothing_else(tmp_path):
 def test_vectors_of_another_length_are_refused(tmp_path):
     run = write_run(tmp_path / "run", settings())
     fitted = fit(made_up(numbers=7), ROWS, 3, whiten=True)
-    write_fitted(run, fitted, hash_of_weights(run))
+    write_fitted(run / FILE, fitted, hash_of_weights(run))
     with pytest.raises(ConfigError, match="is for vectors of 7 numbers"):
         package.load(run).embed(sound(), RATE, pooling="fitted")

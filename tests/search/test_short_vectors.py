@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -16,15 +18,16 @@ from journeys.three_sounds import (
 )
 from two_processes import in_both
 
+from melpatch.audio.files import AudioInfo
 from melpatch.cli import main
 from melpatch.data.clip import Clip
 from melpatch.errors import CheckpointError, ConfigError
-from melpatch.inference.fitted import FILE
 from melpatch.inference.model import load
 from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.search import short_vectors
 from melpatch.search.build import model_of
 from melpatch.search.index import Index
+from melpatch.search.short_vectors import FILE, Windows
 
 WINDOW = 0.25
 WORDS = ("--window", WINDOW)
@@ -136,32 +139,105 @@ def test_too_few_windows_have_no_short_vectors(run, tmp_path, capfd):
     write_sound(tmp_path / "sounds" / "a.wav", seconds=2)
     melpatch("index", run, tmp_path / "sounds", *WORDS, "--out", tmp_path / "index")
     assert Index(tmp_path / "index").identity.pooling == "mean+std"
-    assert "vectors of fewer than 200 windows are pooled by mean+std" in capfd.readouterr().err
+    assert not (tmp_path / "index" / FILE).exists()
+    assert "vectors are pooled by mean+std: short ones need" in capfd.readouterr().err
 
 
-def test_recordings_that_cannot_be_read_are_passed_over(run, sounds, tmp_path):
+@pytest.mark.parametrize("amplitude", [0.0, 0.1])
+def test_nor_have_windows_that_are_silent_or_all_the_same(run, tmp_path, amplitude):
+    (tmp_path / "sounds").mkdir()
+    for number in range(30):
+        soundfile.write(tmp_path / "sounds" / f"{number}.wav", np.full(4000, amplitude), 16000)
+    melpatch("index", run, tmp_path / "sounds", *WORDS, "--out", tmp_path / "index")
+    assert Index(tmp_path / "index").identity.pooling == "mean+std"
+
+
+def test_silence_is_not_what_they_are_fitted_to(run, sounds, tmp_path, capfd):
     own = tmp_path / "sounds"
     shutil.copytree(sounds, own)
+    soundfile.write(own / "silent.wav", np.zeros(80000), 16000)
     (own / "b.wav").write_bytes(b"no sound")
-    soundfile.write(own / "silent.wav", np.zeros(8000), 16000)
     melpatch("index", run, own, *WORDS, "--out", tmp_path / "index")
-    assert Index(tmp_path / "index").identity.spelling == "fitted"
+    index = Index(tmp_path / "index")
+    assert index.rows["silent"].sum() == 20
+    assert f"fitted to {len(index) - 20} windows" in capfd.readouterr().err
     rejected = (tmp_path / "index" / "000001.rejected.csv").read_text(encoding="utf-8")
     assert "b.wav" in rejected
 
 
-def test_what_a_killed_fit_has_left_is_made_again(run, sounds, tmp_path):
+def test_windows_that_overlap_count_as_the_index_has_them(run, tmp_path, capfd):
+    write_sound(tmp_path / "sounds" / "a.wav", "noise", seconds=2)
+    melpatch("index", run, tmp_path / "sounds", *WORDS, "--hop", 0.05, "--out", tmp_path / "index")
+    index = Index(tmp_path / "index")
+    assert len(index) == 36
+    assert "fitted to 36 windows" in capfd.readouterr().err
+    assert index.identity.own_fit
+
+
+def test_what_a_killed_run_has_fitted_is_taken_only_to_go_on_with_it(
+    run, sounds, tmp_path, monkeypatch
+):
     out = tmp_path / "index"
-    out.mkdir()
-    (out / FILE).write_bytes(b"half")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("melpatch.search.build.write_output", lambda job: None)
+        melpatch("index", run, sounds / "noise", *WORDS, "--out", out)
+    left = (out / FILE).read_bytes()
+    shutil.copytree(out, tmp_path / "other")
     melpatch("index", run, sounds, *WORDS, "--out", out)
-    assert model_of(Index(out)).network.fitted is not None
+    assert (out / FILE).read_bytes() != left
+    melpatch("index", run, sounds, *WORDS, "--resume", "--out", tmp_path / "other")
+    assert (tmp_path / "other" / FILE).read_bytes() == left
+    assert model_of(Index(tmp_path / "other")).network.fitted is not None
 
 
-def test_a_folder_of_something_else_is_no_index(run, sounds, tmp_path, capsys):
-    other = write_run(tmp_path / "other", settings())
-    assert main(["index", str(run), str(sounds), "--out", str(other)]) == 2
-    assert "holds config.toml, which is not of this command" in capsys.readouterr().err
+def test_what_was_left_behind_does_not_matter_to_an_index_of_another_pooling(
+    run, made, sounds, tmp_path
+):
+    other, out = write_run(tmp_path / "other", settings(embed_dim=32)), tmp_path / "index"
+    out.mkdir()
+    shutil.copy(made / FILE, out / FILE)
+    melpatch("index", other, sounds, *WORDS, "--pooling", "mean", "--out", out)
+    assert model_of(Index(out)).network.fitted is None
+    melpatch("index", other, sounds, "--out", out)
+
+
+@pytest.mark.parametrize("name", ["config.toml", "embedding.safetensors"])
+def test_a_folder_of_something_else_is_no_index(run, sounds, tmp_path, capsys, name):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / name).write_bytes(b"not an index's")
+    assert main(["index", str(run), str(sounds), "--out", str(tmp_path / "other")]) == 2
+    assert f"holds {name}, which is not of this command" in capsys.readouterr().err
+    assert (tmp_path / "other" / name).read_bytes() == b"not an index's"
+
+
+@pytest.mark.parametrize("words", [("--hop", "5"), ("--window", "0")])
+def test_windows_that_are_refused_leave_nothing(run, sounds, tmp_path, capsys, words):
+    out = tmp_path / "index"
+    assert main(["index", str(run), str(sounds), *words, "--out", str(out)]) == 2
+    assert words[0] in capsys.readouterr().err.splitlines()[-1]
+    assert not out.exists()
+
+
+def test_of_two_at_once_the_second_adds_to_what_the_first_has_made(
+    run, sounds, tmp_path, monkeypatch
+):
+    out = tmp_path / "index"
+    fit = short_vectors.fit_short_vectors
+    threads = []
+
+    def slowly(*arguments, **settings):
+        words = ("index", run, sounds / "noise", "--out", out)
+        threads.append(threading.Thread(target=melpatch, args=words))
+        threads[0].start()
+        time.sleep(0.5)
+        return fit(*arguments, **settings)
+
+    monkeypatch.setattr(short_vectors, "fit_short_vectors", slowly)
+    melpatch("index", run, sounds / "low", *WORDS, "--out", out)
+    threads[0].join()
+    index = Index(out)
+    assert [segment.identity.pooling for segment in index.segments] == [index.identity.pooling] * 2
+    assert model_of(index).network.fitted.dim == index.dim
 
 
 def test_damaged_ones_are_told(made, tmp_path, capsys):
@@ -172,7 +248,7 @@ def test_damaged_ones_are_told(made, tmp_path, capsys):
         model_of(Index(broken))
     shutil.copytree(made, tmp_path / "without")
     (tmp_path / "without" / FILE).unlink()
-    with pytest.raises(ConfigError, match="pooling = 'fitted'"):
+    with pytest.raises(CheckpointError, match="is missing; restore it from a backup"):
         model_of(Index(tmp_path / "without"))
 
 
@@ -205,22 +281,47 @@ def test_processes_share_one_fit(run, made, sounds, tmp_path, monkeypatch):
     assert model_of(together).network.fitted.dim == alone.dim
 
 
-def test_windows_are_drawn_from_all_recordings_and_lie_in_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(short_vectors, "WINDOWS", 40)
-    write_sound(tmp_path / "long.wav", seconds=9)
+def test_stretches_are_drawn_from_all_recordings_and_lie_in_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(short_vectors, "WINDOWS", 45)
+    write_sound(tmp_path / "long.wav", seconds=20)
     write_sound(tmp_path / "short.wav", seconds=0.4)
     (tmp_path / "none.wav").write_bytes(b"no sound")
+    ends = float("inf")
     clips = [
-        Clip(tmp_path / "long.wav", 1, 0.0, float("inf")),
+        Clip(tmp_path / "long.wav", 1, 0.0, ends),
         Clip(tmp_path / "long.wav", 2, 6.0, 2.0),
-        Clip(tmp_path / "short.wav", 3, 0.0, float("inf")),
-        Clip(tmp_path / "none.wav", 4, 0.0, float("inf")),
+        Clip(tmp_path / "long.wav", 3, 18.5, 3600.0),
+        Clip(tmp_path / "short.wav", 4, 0.0, ends),
+        Clip(tmp_path / "none.wav", 5, 0.0, ends),
     ]
-    drawn = [*short_vectors._drawn_windows(clips, 0.5)]
-    by_clip = {key: [clip for clip in drawn if clip.key == key] for key in (1, 2, 3, 4)}
-    assert [len(by_clip[key]) for key in (1, 2, 3, 4)] == [10, 4, 1, 1]
-    assert all(0 <= clip.start <= 8.5 and clip.duration == 0.5 for clip in by_clip[1])
-    assert max(clip.start for clip in by_clip[1]) > 4
-    assert all(6 <= clip.start <= 7.5 for clip in by_clip[2])
-    assert (by_clip[3][0].start, by_clip[3][0].duration) == (0, pytest.approx(0.4))
-    assert by_clip[4][0].start == 0
+    drawn = [*short_vectors._drawn_stretches(clips, Windows(length=0.5, hop=0.5))]
+    by_clip = {key: [clip for clip in drawn if clip.key == key] for key in range(1, 6)}
+    assert [len(by_clip[key]) for key in range(1, 6)] == [8, 1, 1, 1, 1]
+    assert all(0 <= clip.start <= 19.5 and clip.duration == 0.5 for clip in by_clip[1])
+    assert max(clip.start for clip in by_clip[1]) > 10
+    assert [(by_clip[key][0].start, by_clip[key][0].duration) for key in (2, 3, 4, 5)] == [
+        (6.0, 2.0),
+        (18.5, pytest.approx(1.5)),
+        (0.0, pytest.approx(0.4)),
+        (0.0, 0.0),
+    ]
+
+
+def test_a_length_that_nothing_states_is_found_by_reading_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(short_vectors, "WINDOWS", 40)
+    monkeypatch.setattr(
+        short_vectors, "probe", lambda path: AudioInfo(16000, 1, None, "FLAC", "PCM_16")
+    )
+    clips = [Clip(tmp_path / "a.flac", 1, 0.0, float("inf"))]
+    (drawn,) = short_vectors._drawn_stretches(clips, Windows(length=1.0, hop=0.5))
+    assert (drawn.start, drawn.duration) == (0.0, 1 + 39 * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("length", "hop", "seconds", "count"),
+    [(1, 1, 0.2, 1), (1, 1, 1, 1), (1, 1, 1.1, 2), (1, 0.5, 3.2, 6), (0.25, 0.05, 2, 36)],
+)
+def test_windows_are_counted_as_an_index_has_them(length, hop, seconds, count):
+    windows = Windows(length=float(length), hop=float(hop))
+    assert windows.count(float(seconds)) == count
+    assert windows.count(windows.seconds(count)) == count

@@ -98,10 +98,6 @@ class Results:
         """Return the result of a cell, its numbers or its ``error``; None if there is none yet."""
         return self._lines.get(tuple(key))
 
-    def forget(self, key: Sequence[str]) -> None:
-        """Drop the result of a cell; its line stays in the file until a later one replaces it."""
-        del self._lines[tuple(key)]
-
     def add(self, key: Sequence[str], about: Line) -> Line:
         """Append the result of a cell to the file, and return it."""
         line = {"key": [*key], **about}

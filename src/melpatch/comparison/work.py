@@ -13,7 +13,6 @@ from melpatch import registry
 from melpatch.comparison.plan import Pretraining, Scoring, slug
 from melpatch.comparison.results import RESULTS, Line, Results
 from melpatch.comparison.subprocesses import RunStopped, Subprocesses
-from melpatch.counted import counted
 from melpatch.errors import MelpatchError
 from melpatch.opening import LOG_BYTES, read_text
 from melpatch.progress import Bar, bar, notice
@@ -53,7 +52,6 @@ class Comparison:
         """
         priced = {cost_key(run): run for run in self.runs if run.unit == "cpu_seconds"}
         keys = [*priced, *(key for run in self.runs for key in (run.key, *score_keys(run)))]
-        self._forget_lost_runs()
         done = sum(self._result(key) is not None for key in keys)
         pool = ThreadPoolExecutor(jobs)
         try:
@@ -99,26 +97,6 @@ class Comparison:
         """Return the folder or log of a cell."""
         return self.folder / kind / name
 
-    def _forget_lost_runs(self) -> None:
-        """Forget that a run was trained if scores of it are missing and its folder is gone.
-
-        So results go on where only their file was copied to, and after a run was removed.
-        """
-        lost = [run for run in self.runs if self._is_lost(run)]
-        for run in lost:
-            self.results.forget(run.key)
-        if lost:
-            notice(
-                f"{self.folder / 'runs'}: {counted(len(lost), 'run')} with missing scores not "
-                "there; trained again"
-            )
-
-    def _is_lost(self, run: Pretraining) -> bool:
-        trained = self._result(run.key)
-        if trained is None or self.path("runs", trained["run"]).exists():
-            return False
-        return any(self._result(key) is None for key in score_keys(run))
-
     def _measure_cost(self, run: Pretraining, shown: Bar) -> None:
         """Measure the cost of a step, unless it is known."""
         with suppress(RunStopped):
@@ -129,13 +107,35 @@ class Comparison:
         """Pretrain, and evaluate the run."""
         with suppress(RunStopped):
             trained = self._cell(run.key, shown, self._about(run), partial(self._pretrain, run))
-            for scoring, key in zip(run.scorings, score_keys(run), strict=True):
-                if "error" in trained:
+            if "error" in trained:
+                for _ in run.scorings:
                     shown.advance()
-                    continue
+                return
+            scores = [*zip(run.scorings, score_keys(run), strict=True)]
+            missing = any(self._result(key) is None for _, key in scores)
+            gone = ""
+            if missing and not self.path("runs", trained["run"]).exists():
+                trained, gone = self._train_again(run, trained)
+            for scoring, key in scores:
                 about = self._about(run) | {"task": scoring.task.name, "protocol": scoring.protocol}
                 score = partial(self._score, run, scoring, key, trained["run"])
-                self._cell(key, shown, about, score)
+                self._cell(key, shown, about, partial(_failed, gone) if gone else score)
+
+    def _train_again(self, run: Pretraining, trained: Line) -> tuple[Line, str]:
+        """Train a run whose folder is gone, for the scores that it lacks.
+
+        So results go on where only their file was copied to, and after a run was removed.
+
+        Returns:
+            The result, which stays what it was if training fails, and why it failed.
+        """
+        folder = self.path("runs", trained["run"])
+        notice(f"{folder}: is gone, and trained again for scores that it lacks")
+        try:
+            again = self._pretrain(run)
+        except MelpatchError as error:
+            return trained, f"{folder}: is gone, and cannot be trained again: {error}"
+        return self.results.add(run.key, self._about(run) | again), ""
 
     def _cell(
         self, key: tuple[str, ...], shown: Bar, about: Line, compute: Callable[[], Line]
@@ -282,3 +282,7 @@ def _gpu(folder: Path) -> str | None:
     sessions = json.loads(read_text(folder / "environment.json"))
     gpu: str | None = sessions[-1]["gpu"]
     return gpu
+
+
+def _failed(reason: str) -> Line:
+    raise MelpatchError(reason)

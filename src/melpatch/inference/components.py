@@ -48,19 +48,20 @@ class Components(NamedTuple):
         deviation = vectors.std(axis=0, dtype=np.float64)
         # A number that never varies says nothing, and must not be divided by nothing.
         scale = np.where(varies(mean, deviation), deviation, np.inf)
-        if np.isinf(scale).all():
+        varying = int(np.isfinite(scale).sum())
+        if varying == 0:
             return cls(mean, np.zeros((len(mean), 1)), np.zeros(1), 0.0)
-        possible = min(len(vectors) - 1, vectors.shape[1])
+        possible = min(len(vectors) - 1, varying)
         standardised = vectors - mean.astype(vectors.dtype)
         standardised /= scale.astype(vectors.dtype)
         pca = PCA(min(most, possible), svd_solver="auto", random_state=0).fit(standardised)
         # Standardised numbers have the variance n / (n - 1) each by the definition of components.
-        total = np.isfinite(scale).sum() * len(vectors) / (len(vectors) - 1)
+        total = varying * len(vectors) / (len(vectors) - 1)
         return cls(
             mean,
             pca.components_.T / scale[:, None],
             pca.explained_variance_,
-            float(total / possible),
+            total / possible,
         )
 
     @property

@@ -80,10 +80,10 @@ def fitted_pooling(
     return FittedPooling(**own, mean=mean, axes=axes, digest=digest.hexdigest())
 
 
-def write_fitted(folder: Path, pooling: FittedPooling, weights: str) -> None:
-    """Write a fitted pooling into a folder, with a hash of the weights whose vectors it is of."""
+def write_fitted(path: Path, pooling: FittedPooling, weights: str) -> None:
+    """Write a fitted pooling, with a hash of the weights whose vectors it is of."""
     about = {"pooling": str(pooling.pooled), "weights": weights}
-    save_weights(folder / FILE, {"mean": pooling.mean, "axes": pooling.axes}, about)
+    save_weights(path, {"mean": pooling.mean, "axes": pooling.axes}, about)
 
 
 def fitted_of_run(run: Path) -> FittedPooling:
@@ -98,21 +98,20 @@ def fitted_of_run(run: Path) -> FittedPooling:
             f"pooling = {FITTED!r}: {run} has none; fit it with "
             f"melpatch fit-embedding {run} --data ..."
         )
-    return read_fitted(run, hash_of_weights(run), _AGAIN)
+    return read_fitted(run / FILE, hash_of_weights(run), _AGAIN)
 
 
-def read_fitted(folder: Path, weights: str, remedy: str) -> FittedPooling:
-    """Return the fitted pooling that is kept in a folder.
+def read_fitted(path: Path, weights: str, remedy: str) -> FittedPooling:
+    """Return the fitted pooling that a file holds.
 
     Args:
-        folder: the folder.
+        path: the file.
         weights: hash of the weights whose vectors it is to be of.
         remedy: what to do about one that cannot be used.
 
     Raises:
         CheckpointError: the file is damaged, or was fitted on other weights.
     """
-    path = folder / FILE
     state = load_weights(path)
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}

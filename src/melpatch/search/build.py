@@ -21,14 +21,16 @@ from melpatch.inference.fitted import FILE, FITTED
 from melpatch.inference.jobs import RecordingsConfig, hash_of_run
 from melpatch.inference.model import Model, load
 from melpatch.inference.sources import fingerprint, list_recordings
+from melpatch.inference.tasks import stretch_task
 from melpatch.inference.writing import InferenceJob, write_output
 from melpatch.objectives.classify import Classify
+from melpatch.only_writer import only_writer
 from melpatch.outputs import check_output_folder
 from melpatch.progress import notice
+from melpatch.search import short_vectors
 from melpatch.search.index import Index, segment_folders
 from melpatch.search.query import task_of
 from melpatch.search.segment import Identity, Recording, write_segment
-from melpatch.search.short_vectors import FEWEST, fit_short_vectors, open_short_vectors
 from melpatch.weight_files import is_weights
 
 UNFITTED = "mean+std"
@@ -57,31 +59,81 @@ def add_recordings(
         DataError: there is nothing to add that can be read.
     """
     model = load(config.run, precision=config.precision, trust_code=config.trust_code)
-    begun = _is_begun(config.out)
-    check_output_folder(config.out, [config.run, *config.recordings], alone=not begun, own=(FILE,))
+    check_output_folder(
+        config.out,
+        [config.run, *config.recordings],
+        alone=not _is_begun(config.out),
+        own=(short_vectors.FILE,),
+    )
     malformed: list[Rejected] = []
     recordings = _recordings(config, malformed)
-    index = Index(config.out) if segment_folders(config.out) else None
+    if not segment_folders(config.out):
+        _check_windows(model, window, hop)
+    # Of two commands into one new index, the second would otherwise not see what the first fits.
+    with only_writer(config.out / "index"):
+        index = Index(config.out) if segment_folders(config.out) else None
+        identity = _identity(config, model, index, recordings, (window, hop, pooling, layer))
+        clips = _new_clips(recordings, index)
+        if not clips:
+            notice(f"{config.out}: has all of these recordings already")
+            return
+        scale = None if index is None else index.scale
+        write_output(_job(config, model, identity, clips, malformed, scale))
+
+
+def _check_windows(model: Model, window: float | None, hop: float | None) -> None:
+    """Raise ConfigError, before anything is made, if there are no such windows."""
+    length = model.seconds if window is None else window
+    hop = length if hop is None else hop
+    stretch_task(model.network, model.seconds, window=length, hop=hop, pooling=UNFITTED)
+
+
+def _identity(
+    config: RecordingsConfig,
+    model: Model,
+    index: Index | None,
+    recordings: Sequence[Clip],
+    asked: tuple[float | None, float | None, str | None, int | None],
+) -> Identity:
+    """Return what makes the vectors of an index, once the model makes them.
+
+    Raises:
+        ConfigError: the index holds vectors of another kind.
+    """
+    window, hop, pooling, layer = asked
     weights = hash_of_run(config.run, model, with_calibration=False)
+    own_fit = False
     if index is not None:
+        own = index.identity
         # First, since vectors of another encoder have another pooling, too.
-        require_same(index, replace(index.identity, run=run_text(config.run), model=weights))
-        window = index.identity.window if window is None else window
-        hop = index.identity.hop if hop is None else hop
-        if pooling is None:
-            pooling, layer = index.identity.spelling, index.identity.layer
+        require_same(index, replace(own, run=run_text(config.run), model=weights))
+        window = own.window if window is None else window
+        hop = own.hop if hop is None else hop
+        layer = own.layer if layer is None else layer
+        pooling = pooling or own.spelling
+        own_fit = own.own_fit and pooling == FITTED
     window = model.seconds if window is None else window
     hop = window if hop is None else hop
-    if begun:
-        open_short_vectors(config.out, model, weights)
+    if own_fit:
+        model.network.fitted = short_vectors.read_short_vectors(config.out, weights)
     elif pooling is None and layer is None and _own_pooling(config.run, model) is None:
-        _fit_short_vectors(config, model, recordings, weights, window)
+        own_fit = short_vectors.fit_short_vectors(
+            config.out,
+            model,
+            recordings,
+            windows=short_vectors.Windows(length=window, hop=hop),
+            weights=weights,
+            batch_size=_batch_size(config, model),
+            workers=_workers(config, model),
+            resume=_resumes(config),
+        )
     pooling = pooling or default_pooling(config.run, model, layer)
     identity = Identity(
         run=run_text(config.run),
         model=weights,
         pooling=str(model.network.resolve_pooling(pooling, layer)),
         spelling=pooling,
+        own_fit=own_fit,
         layer=layer,
         window=window,
         hop=hop,
@@ -89,26 +141,7 @@ def add_recordings(
     )
     if index is not None:
         require_same(index, identity)
-    clips = _new_clips(recordings, index)
-    if not clips:
-        notice(f"{config.out}: has all of these recordings already")
-        return
-    scale = None if index is None else index.scale
-    write_output(_job(config, model, identity, clips, malformed, scale))
-
-
-def _fit_short_vectors(
-    config: RecordingsConfig, model: Model, recordings: Sequence[Clip], weights: str, window: float
-) -> None:
-    fit_short_vectors(
-        config.out,
-        model,
-        recordings,
-        weights=weights,
-        window=window,
-        batch_size=_batch_size(config, model),
-        workers=_workers(config, model),
-    )
+    return identity
 
 
 def _job(
@@ -137,7 +170,7 @@ def _job(
         keep=config.salvage,
         batch_size=_batch_size(config, model),
         workers=_workers(config, model),
-        resume=config.resume or distributed.restarted(),
+        resume=_resumes(config),
     )
 
 
@@ -147,7 +180,10 @@ def default_pooling(run: Path, model: Model, layer: int | None) -> str:
         own = FITTED if model.network.fitted is not None else _own_pooling(run, model)
         if own is not None:
             return own
-        notice(f"vectors of fewer than {FEWEST} windows are pooled by {UNFITTED}")
+        notice(
+            f"vectors are pooled by {UNFITTED}: short ones need {short_vectors.FEWEST} windows with "
+            "sound, which are not all the same"
+        )
     return UNFITTED
 
 
@@ -162,6 +198,10 @@ def _own_pooling(run: Path, model: Model) -> str | None:
 
 def _batch_size(config: RecordingsConfig, model: Model) -> int:
     return config.batch_size or model.default_batch_size
+
+
+def _resumes(config: RecordingsConfig) -> bool:
+    return config.resume or distributed.restarted()
 
 
 def _workers(config: RecordingsConfig, model: Model) -> int:
@@ -250,7 +290,8 @@ def model_of(index: Index, *, run: Path | None = None, trust_code: bool = False)
     weights = hash_of_run(place, model, with_calibration=False)
     allowed = f"the run that made {index.folder}; its weights or settings have changed"
     check(weights == own.model, "run", str(place), allowed)
-    open_short_vectors(index.folder, model, weights)
+    if own.own_fit:
+        model.network.fitted = short_vectors.read_short_vectors(index.folder, weights)
     allowed = f"the run that made {index.folder}; melpatch fit-embedding was run again since"
     check(
         str(model.network.resolve_pooling(own.spelling, own.layer)) == own.pooling,

@@ -34,6 +34,8 @@ class Identity:
         model: hash of its settings and weights.
         pooling: tokens to vector, with the hash of a fitted one.
         spelling: the pooling as it is asked for.
+        own_fit: whether a fitted pooling is that of the index, not of the run, see
+            :mod:`melpatch.search.short_vectors`.
         layer: layer whose output is taken; None for the pooling's own.
         window: length of a window in seconds.
         hop: seconds between the starts of windows.
@@ -48,6 +50,7 @@ class Identity:
     window: float
     hop: float
     precision: str
+    own_fit: bool = False
 
     def is_of_space(self, other: "Identity") -> bool:
         """Return whether vectors of both can be compared; a run that was moved is the same."""

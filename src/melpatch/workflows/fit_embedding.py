@@ -91,7 +91,7 @@ def fit_embedding(config: FitEmbeddingConfig) -> FittedPooling:
         fitted = fit(
             np.asarray(vectors), pooling, config.dim, whiten=config.whiten, ridge=config.ridge
         )
-        write_fitted(config.run, fitted, hash_of_weights(config.run))
+        write_fitted(path, fitted, hash_of_weights(config.run))
     notice(
         f"{path}: {pooling} with {counted(vectors.shape[1], 'number')}, fitted on "
         f"{counted(len(vectors), 'clip')} to {fitted.dim}; use it with "
