@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 
 from melpatch.data.corpus import Corpus, label_matrix
 from melpatch.data.manifest import load_corpus
@@ -26,6 +25,7 @@ from melpatch.evaluation.features import ClipVectors
 from melpatch.evaluation.frozen_features import FrozenFeatures
 from melpatch.evaluation.spectrogram_statistics import POOLING, SpectrogramStatistics
 from melpatch.evaluation.standardise import Standardiser
+from melpatch.inference.components import Components
 from melpatch.inference.model import Model, load
 from melpatch.nn.pooling import DEFAULT_POOLING
 from melpatch.protocols.knn import neighbour_shares
@@ -47,23 +47,18 @@ TASKS = [
 def ways(train: Vectors, dims: list[int], ridges: list[float]) -> Iterator[tuple[str, Scale]]:
     """Yield each way to scale vectors, fitted to those of training clips.
 
-    A ridge is added to the variance of each principal component, as a share of the mean variance of
-    all of them.
+    For a ridge see :meth:`melpatch.inference.components.Components.whitened`.
     """
     yield "as they are", lambda vectors: vectors
     standardise = Standardiser.of(train)
     yield "standardised", standardise
-    most = min(len(train) - 1, train.shape[1])
-    given = standardise(train)
-    pca = PCA(min(max(dims), most), svd_solver="auto", random_state=0).fit(given)
-    mean_variance = given.var(axis=0).sum() / most
+    components = Components.of(train, max(dims))
     for dim in dims:
         for ridge in ridges:
-            deviation = np.sqrt(pca.explained_variance_ + ridge * mean_variance)
-            axes = (pca.components_ / deviation[:, None]).T[:, :dim]
+            axes = components.whitened(ridge)[:, :dim]
             yield (
                 f"whitened to {dim}, ridge {ridge:g}",
-                lambda vectors, axes=axes: (standardise(vectors) - pca.mean_) @ axes,
+                lambda vectors, axes=axes: (vectors - components.mean) @ axes,
             )
 
 

@@ -491,8 +491,13 @@ def test_labels_that_are_not_learnt_are_told(corpus, encoder, tmp_path, capsys):
 def test_settings_may_be_given_together_or_one_by_one(corpus, encoder, tmp_path, capsys):
     words = ("--protocol", "knn", "linear", "--set", "k=2", "C=0.5", "--set", "pooling=mean")
     records = evaluate(encoder, corpus, tmp_path / "out", capsys, *words)
-    own = records["knn"]["settings"]
-    assert (own["k"], own["pooling"]) == (2, "mean")
+    assert records["knn"]["settings"] == {
+        "components": 128,
+        "k": 2,
+        "pooling": "mean",
+        "ridge": 1.0,
+        "scaling": "whitened",
+    }
     assert records["knn"]["settings_changed"] == ["k", "pooling"]
     assert records["linear"]["settings"] == {"C": 0.5, "pooling": "mean"}
 

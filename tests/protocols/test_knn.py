@@ -95,6 +95,15 @@ def test_correlated_numbers_count_once_in_whitened_vectors(numbers, components, 
     assert own == pytest.approx(slow(whitened[0], TARGETS, whitened[1], 3))
 
 
+def test_components_are_learnt_from_some_of_very_many_clips(monkeypatch):
+    monkeypatch.setattr("melpatch.protocols.knn._CLIPS", 9)
+    train, test = mixed(20, 30, 1), mixed(6, 30, 2)
+    some = np.sort(np.random.default_rng(0).permutation(20)[:9])
+    learnt = slowly_whitened(train[some], train, 128, 1.0)[1]
+    scored = slowly_whitened(train[some], test, 128, 1.0)[1]
+    assert votes(train, test, TARGETS) == pytest.approx(slow(learnt, TARGETS, scored, 3))
+
+
 def test_a_copy_of_a_number_changes_nothing_in_whitened_vectors():
     train, test = mixed(20, 5, 1), mixed(6, 5, 2)
     copied = [np.concatenate([vectors, vectors], axis=1) for vectors in (train, test)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from journeys.three_sounds import (
+    LABELS,
     melpatch,
     settings,
     write_corpus,
@@ -133,6 +134,23 @@ def test_a_pooling_that_is_asked_for_is_taken(run, sounds, tmp_path):
 def test_a_layer_that_is_asked_for_is_taken(run, sounds, tmp_path):
     melpatch("index", run, sounds, *WORDS, "--layer", 0, "--out", tmp_path / "index")
     assert Index(tmp_path / "index").identity.pooling == "mean+std+layers=1"
+
+
+def test_a_layer_of_a_classifier_has_its_own_pooling(sounds, tmp_path):
+    classifier = write_run(tmp_path / "classifier", settings(LABELS))
+    own = load(classifier).default_pooling
+    melpatch("index", classifier, sounds, *WORDS, "--layer", 0, "--out", tmp_path / "index")
+    assert Index(tmp_path / "index").identity.spelling == own
+
+
+def test_a_layer_beside_a_fit_of_the_run_is_refused(run, sounds, tmp_path, capsys):
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    data = write_corpus(tmp_path / "corpus", per_class=3)
+    melpatch("fit-embedding", own, "--data", data, "--dim", 3)
+    words = ["index", str(own), str(sounds), "--layer", "0", "--out", str(tmp_path / "index")]
+    assert main(words) == 2
+    assert "--layer 0; allowed: None beside" in capsys.readouterr().err
 
 
 def test_too_few_windows_have_no_short_vectors(run, tmp_path, capfd):

@@ -29,8 +29,7 @@ class Config(RecordingsConfig):
     """Tokens to vector, as in embed; by default fitted if the run has a fit-embedding, a
     classifier's own, or short vectors that the index fits to its first recordings."""
     layer: int | None = None
-    """Layer whose output to take, from 0 or, from the end, from -1, pooled by mean+std by default;
-    without, the pooling's own."""
+    """Layer whose output to take, from 0 or, from the end, from -1; without, the pooling's own."""
     approximate: bool = False
     """Also make, or bring up to date, the graphs of search --approximate, for millions of
     vectors."""

@@ -127,7 +127,7 @@ def _identity(
             workers=_workers(config, model),
             resume=_resumes(config),
         )
-    pooling = pooling or default_pooling(config.run, model, layer)
+    pooling = pooling or default_pooling(config.run, model, fits=layer is None)
     identity = Identity(
         run=run_text(config.run),
         model=weights,
@@ -174,12 +174,18 @@ def _job(
     )
 
 
-def default_pooling(run: Path, model: Model, layer: int | None) -> str:
-    """Return the pooling of a new index: a fitted one, a classifier's own, or :data:`UNFITTED`."""
-    if layer is None:
-        own = FITTED if model.network.fitted is not None else _own_pooling(run, model)
-        if own is not None:
-            return own
+def default_pooling(run: Path, model: Model, *, fits: bool) -> str:
+    """Return the pooling of a new index: a fitted one, a classifier's own, or :data:`UNFITTED`.
+
+    Args:
+        run: the run.
+        model: its model, which makes the short vectors of the index if there are some.
+        fits: whether the index would have fitted some, so that it is told why there are none.
+    """
+    own = FITTED if model.network.fitted is not None else _own_pooling(run, model)
+    if own is not None:
+        return own
+    if fits:
         notice(
             f"vectors are pooled by {UNFITTED}: short ones need {short_vectors.FEWEST} windows with "
             "sound, which are not all the same"

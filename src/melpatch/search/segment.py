@@ -189,7 +189,7 @@ def write_segment(
 def _learn_scale(
     chunks: Chunks, *, standardise: bool
 ) -> Float[np.ndarray, "mean_and_deviation dim"]:
-    """Return the mean and the deviation of each number of the vectors; unless asked, ones for it."""
+    """Return the mean of each number, and its deviation or, where none is divided by it, 1."""
     count = 0
     total, squares = np.zeros(()), np.zeros(())
     for chunk in chunks():
